@@ -22,6 +22,9 @@ from exan_verify.numeric.local_steps.schedule import Schedule, require_plain, sc
 if TYPE_CHECKING:
     from exan_verify.numeric.problem.records import Attack
 
+_SAID = 80
+"""Characters of what torch says of a device that are passed on."""
+
 
 @taking_instances
 @fitting_into_memory("the attack")
@@ -324,5 +327,9 @@ def check_device(device: str | None) -> None:
         torch.zeros(1, device=device).tolist()  # the meta device has no numbers to give back
     # a torch built without that kind of device asserts; a missing or misspelt one is a RuntimeError
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"device={short(device)} cannot be used ({first_line}); use 'cpu'") from None
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        # torch lists all kinds of devices that there are, or explains how it is built
+        reason = said if len(said) <= _SAID else "torch has no such device here"
+        raise InputError(
+            f"device={short(device)} cannot be used ({reason}); use 'cpu', or 'cuda' where torch finds a GPU"
+        ) from None

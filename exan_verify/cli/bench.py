@@ -28,7 +28,7 @@ def _cases(context: click.Context, _parameter: click.Parameter, typed: str) -> l
 
 
 @click.command("bench")
-@click.argument("suite", type=click.Choice(SUITES), required=False)
+@click.argument("suite", type=click.Choice(SUITES), required=False, metavar="[SUITE]")
 @click.option(
     "--case",
     "cases",
@@ -99,6 +99,9 @@ def bench_command(
     **options: Any,
 ) -> int:
     """Measure one suite, or all of them. Times are wall times; no test asserts them.
+
+    SUITE is certify, attack, reach, robustness, training, peeling, agreement, compare, insecure, convolution,
+    mitigation, smt, tiny, run, strategies or prove.
 
     Where the budget ends, or Ctrl-C, the rows that are finished are printed and written.
 

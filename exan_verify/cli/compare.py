@@ -48,6 +48,7 @@ _LEGEND = (
     help="Stop any other method so long after the time of --seconds; default: 120.",
 )
 @click.option("--figure", type=PATH, metavar="FILE.png", help="Draw the share that each method recovers.")
+@click.option("--device", help="A torch device to attack on; default the CPU.")
 @common(work_limit=False)
 def compare_command(model: str, batch: str, figure: str | None, **options: Any) -> int:
     """Attack the gradient of a batch by every method, ours and published ones, and score them side by side.
@@ -57,12 +58,14 @@ def compare_command(model: str, batch: str, figure: str | None, **options: Any) 
     too, as in their papers, ours neither. Recall counts samples within an RMSE of 1e-3. Where the budget
     ends, or Ctrl-C, the rows that are finished are printed and drawn.
     """
+    from exan_verify.api.attack import check_device
     from exan_verify.bench.compare import SECONDS, SUITE, compared, methods_figure
     from exan_verify.bench.suite import Options
     from exan_verify.cli.bench import suite_table
 
     output = Output(json=options["as_json"], width=_WIDE)
     require_folder(figure)
+    check_device(options["device"])
     seconds = SECONDS if options["seconds"] is None else options["seconds"]
     job = _job(model, batch, seconds, options)
     rows: list[Row] = []
@@ -101,7 +104,8 @@ def _job(model: str, batch: str, seconds: float, options: dict[str, Any]) -> Job
     network = load_model(model, options["weights"])
     x, y = load_batch(batch)
     with about(batch, *ABOUT_DATA):
-        return own_job(network, x, y, asked, seed=options["seed"], limit=seconds)
+        job = own_job(network, x, y, asked, seed=options["seed"], limit=seconds)
+    return replace(job, device=options["device"])
 
 
 def _columns(columns: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 _OVER = ("batch", "width", "epoch")
 
+_LEGEND = (
+    "determined: share of the samples that are proved determined by the gradient",
+    "recovered: share that the attack finds, confirmed or consistent; candidates: number shown beside these",
+    "peelable: share that peeling can reach; published: share that meets the published condition",
+    "accuracy: mean over the networks, on the data",
+)
+
 
 @click.command("sweep")
 @click.argument("model", type=PATH, metavar="MODEL-FACTORY")
@@ -87,7 +94,7 @@ def sweep_command(
     output.answer(
         found.to_record() | {"statement": REAL_ARITHMETIC, "figure": figure, "csv": csv_file, "out": out}
     )
-    output.say(_table(found), "", REAL_ARITHMETIC)
+    output.say(_table(found), "", *_LEGEND, "", REAL_ARITHMETIC)
     output.say(*(f"{name}: {path}" for name, path in (("figure", figure), ("csv", csv_file)) if path))
     if found.unfinished:
         output.say(f"not finished: {found.unfinished}")

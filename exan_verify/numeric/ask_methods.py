@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from exan_verify.core.question import Labels, Loss, Reduction
 from exan_verify.errors import BudgetExhausted, RangeError
@@ -58,13 +59,9 @@ class Pursuit:
     def inputs_known(self) -> bool:
         """Whether every sample that the gradient shows is separated and its input known, so that no other
         method can add to it; what is open then are labels, the factor or the size."""
-        found, candidates = len(self.confirmed.status), self.confirmed.candidates
         return (
             self.candidates.finding.whole
-            and found + len(candidates) == self.candidates.spaces[0].rank
-            and all(
-                one.error_estimate <= CLAIM_LIMIT * max(1.0, float(one.x.abs().max())) for one in candidates
-            )
+            and _known_inputs(self.confirmed, self.candidates.spaces[0].rank) is not None
         )
 
     def cut_short(self, error: BudgetExhausted) -> Pursuit:
@@ -77,6 +74,9 @@ class Pursuit:
     def attack(self, *, seconds: float) -> Attack:
         """As the outcome of an attack."""
         finding, confirmed = self.candidates.finding, self.confirmed
+        fewer = self._of_fewer()
+        if fewer is not None:
+            return replace(self, confirmed=fewer, notes=()).attack(seconds=seconds)
         presumed = dict.fromkeys(one.presumes for one in confirmed.status if one.presumes)
         return Attack(
             x=confirmed.x,
@@ -96,6 +96,26 @@ class Pursuit:
             scale=confirmed.scale,
             notes=(*self.notes, *(f"confirmed for noise that is {what}" for what in presumed)),
         )
+
+    def _of_fewer(self) -> Confirmed | None:
+        """What is found, as of the smaller batch that it fits at the factor one; None where there is none.
+
+        The mean's size and the factor are one number to the loss vectors. Where noise or wrong signs fill the
+        rank, which is taken for the size, a factor makes up for it.
+        """
+        problem, found = self.candidates.problem, self.confirmed
+        told = problem.question.batch_size is not None or problem.scale != 1
+        if told or found.scale == 1 or problem.question.reduction is not Reduction.MEAN:
+            return None
+        size = round(found.batch_size / found.scale)
+        whole = size > 0 and abs(found.batch_size / found.scale - size) < _WHOLE * size
+        if not (whole and len(found.status) <= size < found.batch_size):
+            return None
+        reason = (
+            f"the loss vectors of the samples found are those of a batch of {size}, and layer 1 shows rank "
+            f"{found.batch_size}: noise, wrong signs or compression fill it"
+        )
+        return replace(found, scale=1.0, batch_size=size, batch_size_source="loss scale", reason=reason)
 
     def with_more(self, other: Pursuit, gains: list[tuple[float, float]]) -> Pursuit:
         """What this and ``other`` found, added up; as one batch where they make it whole."""
@@ -221,7 +241,13 @@ def as_whole(
         return confirmed
     if (problem.question.batch_size or size) != size or finding.rest.shape[1]:
         return confirmed
-    found = whole_batch(problem, finding.x, finding.y, gains)
+    # real targets are moved as well as the inputs
+    moved = finding.y is not None or problem.question.labels is Labels.REAL
+    known = None if moved else _known_inputs(confirmed, size)
+    if known is None:
+        found = whole_batch(problem, finding.x, finding.y, gains)
+    else:
+        found = whole_batch(problem, known[0], None, gains, errors=known[1])
     if found is None:
         return confirmed
     vectors = problem.loss_vectors(forward(problem, found.x).logits, found.y)
@@ -257,7 +283,20 @@ def as_whole(
         batch_size=size,
         batch_size_source="rank" if problem.question.batch_size is None else "given",
         reason=f"{len(open_ones)} of {size} samples are not determined: {reason}" if open_ones else "",
+        scale=problem.scale or 1.0,
     )
+
+
+def _known_inputs(confirmed: Confirmed, size: int) -> tuple[Tensor, Tensor] | None:
+    """The inputs (M, d) of all ``size`` samples, found or candidates, and their errors (M,); None where one
+    is not separated, or its error is not small."""
+    open_ones = confirmed.candidates
+    if len(confirmed.x) + len(open_ones) != size:
+        return None
+    x = torch.cat([confirmed.x, *(one.x[None] for one in open_ones)])
+    bounds = [one.error_bound for one in confirmed.status] + [one.error_estimate for one in open_ones]
+    errors = x.new_tensor(bounds)
+    return (x, errors) if bool((errors <= CLAIM_LIMIT * x.abs().amax(dim=1).clamp(min=1.0)).all()) else None
 
 
 def _judged(candidates: Candidates, gains: list[tuple[float, float]], *, any_scale: bool) -> Pursuit:
@@ -338,4 +377,5 @@ def _nothing(problem: Problem, finding: Finding, size: int, reason: str) -> Conf
         batch_size=size,
         batch_size_source="rank" if problem.question.batch_size is None else "given",
         reason=reason,
+        scale=problem.scale or 1.0,
     )

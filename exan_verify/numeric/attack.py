@@ -34,6 +34,7 @@ from exan_verify.numeric.wrong_question_hint import (
     batch_statistics,
     hint,
     looks_altered,
+    quantised,
 )
 
 _PATIENCE = 2e13
@@ -199,7 +200,7 @@ def _said_of_altered(problem: Problem) -> Iterator[None]:
     try:
         yield
     except RangeError as error:
-        altered = looks_altered(problem)
+        altered = quantised(problem) or looks_altered(problem)
         raise (RangeError(altered) if altered else error) from error
 
 
@@ -228,6 +229,9 @@ def _threads_for(problem: Problem) -> Iterator[None]:
 def _with_hint(problem: Problem, found: Attack, tell: Telling) -> Attack:
     if found.status or found.hint or found.hidden is not None or found.method == "completion":
         return found
+    said = quantised(problem)
+    if said:
+        return replace(found, hint=said)
     altered = looks_altered(problem)
     if altered:
         candidates = tuple(replace(one, reason=_NO_GRADIENT) for one in found.candidates)

@@ -30,11 +30,30 @@ from exan_verify.numeric.problem.passes import forward
 from exan_verify.numeric.problem.problem import Problem
 
 _OPTIONS = (
-    "if the loss, the reduction or the batch size is not that of the training step nothing fits: "
+    "nothing fits where the weights are not those at which the gradient was taken (give the model before the "
+    "step, not after it), where it is the update of several local steps (give local_steps or local_batches, "
+    "and lr), or where the loss, the reduction or the batch size is another: "
     f"loss is one of {', '.join(Loss)}; reduction is {' or '.join(Reduction)}"
 )
 _ZERO, _NOT_ZERO = 1e-6, 1e-2
 """Relative size of the sum over the logits below which it counts as zero, and above which it does not."""
+
+_NEARLY = 0.1
+"""Share of the last layer's gradient that right samples may leave: noise of a hundredth leaves as much, and
+strangers nearly all."""
+
+_OF_WEIGHTS, _ABOVE_ROUNDING = 0.1, 100.0
+"""Share of what samples leave that is not the weights', below which it is weight decay; times rounding that
+it is at least."""
+
+_LEVELS, _SEVERAL, _WHOLE, _QUANTISED = 1 << 12, 2.5, 1e-3, 0.95
+"""Multiples of one step that a quantised layer has at most, and some of them at least; how near to whole they
+are, and the share of the entries that are. Of entries that are not quantised one in hundreds is that near."""
+
+_MULTIPLES = (
+    "the entries of {layer} are whole multiples of one number, or of one for each row, as in a quantised "
+    "gradient (int8): candidates may be right to about its step; ask for the gradient before it was quantised"
+)
 
 _FIT = 1e-4
 """Distance at which a loss vector counts as that of a label; those of another loss are off by order 1."""
@@ -84,6 +103,7 @@ def hint(problem: Problem, candidates: Sequence[Tensor], batch_size: int) -> str
         if off:
             return off
         other = _own_factors(problem, x, batch_size) or _real_labels(problem, x)
+        other = other or _weight_decay(problem, len(x)) or _noise(problem, x)
         if other:
             return other
     named = likely_losses(problem)
@@ -128,6 +148,34 @@ def looks_altered(problem: Problem) -> str:
                 "was not sent, so that its rank says nothing; ask for the whole gradient"
             )
     return ""
+
+
+def quantised(problem: Problem) -> str:
+    """Whether a layer's entries are whole multiples of one number, or of one per row; empty where none are.
+
+    Ranks and zeros of such a gradient say nothing exactly, but its samples may be known to the step."""
+    for k, layer in enumerate(problem.layers):
+        given = layer.d_weight[: max(1, _LOOKED_AT // layer.shape[1])].double().abs()
+        if not layer.weight_given or int((given > 0).sum()) < _FEW:
+            continue
+        kept = given > 0
+        live, smallest = kept.any(dim=1), torch.where(kept, given, torch.inf)
+        for least in (smallest.min().expand(len(given), 1), smallest.amin(dim=1, keepdim=True)):
+            times = torch.where(kept, given / least, 0.0)
+            # the smallest entry of a row need not be one step
+            whole = torch.stack([_share_whole(times * part, kept) for part in (1, 2, 3)]).amax(dim=0)
+            # one magnitude, or two, is less than quantisation leaves
+            several = int((times > _SEVERAL).sum()) > 0
+            if several and float(times.max()) < _LEVELS and float(whole[live].mean()) > _QUANTISED:
+                return _MULTIPLES.format(layer=f"layer {k + 1}")
+    return ""
+
+
+def _share_whole(times: Float[Tensor, "n d"], kept: Tensor) -> Float[Tensor, " n"]:
+    """Per row, the share of the entries ``kept`` that are whole numbers."""
+    near = ((times - times.round()).abs() < _WHOLE) & kept
+    share: Tensor = near.sum(dim=1) / kept.sum(dim=1).clamp(min=1)
+    return share
 
 
 def batch_statistics(weight: Float[Tensor, "n d"], d_weight: Float[Tensor, "n d"]) -> bool:
@@ -217,6 +265,62 @@ def _own_factors(problem: Problem, x: Float[Tensor, "m d"], batch_size: int) -> 
     size = _size(problem, len(g), needed=hiding)
     return (
         f"every candidate fits a label at a factor of its own: give weights='positive'{size}" if fits else ""
+    )
+
+
+def _weight_decay(problem: Problem, samples: int) -> str:
+    """Whether what ``samples`` leave of the first layer's gradient is a multiple of its weights.
+
+    With U and V the first singular vectors, (I - U U^T) (Delta Y + c W) (I - V V^T) is c times the same of W
+    but for terms of second order in c.
+    """
+    first = problem.layers[0]
+    if not first.whole or not 0 < samples < min(first.shape) or first.weight.numel() > _LOOKED_AT:
+        return ""
+    given, weights = first.d_weight.double(), first.weight.double()
+    u, values, vt = torch.linalg.svd(given, full_matrices=False)
+    u, vt = u[:, :samples], vt[:samples]
+
+    def beside(matrix: Tensor) -> Tensor:
+        across = matrix - u @ (u.T @ matrix)
+        rest: Tensor = across - (across @ vt.T) @ vt
+        return rest
+
+    left, decayed = beside(given), beside(weights)
+    factor = float((left * decayed).sum()) / max(float(decayed.square().sum()), 1e-300)
+    seen = float(left.norm()) > _ABOVE_ROUNDING * problem.unit_roundoff * float(values.square().sum().sqrt())
+    if not (seen and float((left - factor * decayed).norm()) < _OF_WEIGHTS * float(left.norm())):
+        return ""
+    return (
+        f"the first layer's gradient has {factor:.3g} times its weights in it, as weight decay puts it "
+        "there: subtract that multiple of the weights (and of the biases, where they decay too) from every "
+        "layer's gradient and attack again"
+    )
+
+
+def _noise(problem: Problem, x: Float[Tensor, "m d"]) -> str:
+    """Whether the candidates explain the last layer's gradient but for a small part, as noise leaves it, or a
+    narrow number format."""
+    last = problem.layers[-1]
+    if not last.whole:
+        return ""
+    h = torch.nn.functional.pad(forward(problem, x).hidden[-1], (0, 1), value=1.0)
+    given = last.augmented()
+    left = given - given @ torch.linalg.pinv(h) @ h
+    share = float(left.norm()) / max(float(given.norm()), 1e-300)
+    if not _FIT < share < _NEARLY:
+        return ""
+    given_all = [layer.d_weight for layer in problem.layers if layer.weight_given]
+    formats = (
+        name
+        for name, dtype in (("bfloat16", torch.bfloat16), ("float16", torch.float16))
+        if all(torch.equal(one.double(), one.to(dtype).double()) for one in given_all)
+    )
+    rounded = next(formats, "")
+    what = f"its entries are rounded to {rounded}" if rounded else "noise, or wrong or rounded entries"
+    return (
+        f"the candidates explain the last layer's gradient but for {share:.0e} of it ({what}): they may "
+        "be right to about that; ask for the gradient as it was computed"
     )
 
 

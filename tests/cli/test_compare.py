@@ -53,7 +53,7 @@ def test_every_kind_of_method_on_every_kind_of_question(
     here: Path, run: Run, loss: str, reduction: str, out_of_range: set[str]
 ):
     asked = [part for method in METHODS for part in ("--method", method)]
-    question = ("--loss", loss, "--reduction", reduction, "--seconds", "0.05")
+    question = ("--loss", loss, "--reduction", reduction, "--seconds", "0.05", "--device", "cpu")
     code, out, err = run(
         "compare", "model.safetensors", "batch.npz", *asked, *question, "--figure", "c.png", "--json"
     )

@@ -71,6 +71,8 @@ def test_over_batch_sizes_it_draws_and_writes(here: Path, run: Run):
 def test_over_widths_the_factory_is_called_with_each(here: Path, run: Run):
     _, out, _ = run(*ASKED, "--over", "width", "--values", "2,24", "--out", "kept", exits=ExitCode.DONE)
     lines = [line.split() for line in out.splitlines()[:3]]
+    for column in lines[0][2:]:
+        assert f"{column}: " in out.split("\n", 3)[3]
     assert lines[0][:2] == ["width", "samples"]
     assert [line[0] for line in lines[1:]] == ["2", "24"]
     networks = [json.loads(Path(f"kept/width-{w}/steps.jsonl").read_text().splitlines()[0]) for w in (2, 24)]

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from click.shell_completion import ShellComplete
 
+from exan_verify.bench import SUITES
 from exan_verify.cli.certify import describe
 from exan_verify.cli.program import COMMANDS, exan
 from exan_verify.cli.terminal.examples import EXAMPLES
-from exan_verify.cli.terminal.output import Output, table
+from exan_verify.cli.terminal.output import ExitCode, Output, table
 from exan_verify.core.verdict import Outcome, SampleStatus, Verdict
 from exan_verify.errors import InputError, meant
 from exan_verify.theorems.registry import beside, chosen, registry, statement
@@ -32,6 +33,25 @@ def test_every_command_has_examples_that_it_takes(run: Run):
             assert (program, command) == ("exan", name)
             with by_name[name].make_context(name, arguments):
                 pass
+
+
+@pytest.mark.parametrize("width", ["60", "80", "200"])
+def test_every_suite_is_named_whole_in_the_help(run: Run, monkeypatch: pytest.MonkeyPatch, width: str):
+    monkeypatch.setenv("COLUMNS", width)
+    _, out, _ = run("bench", "--help")
+    said = " ".join(out.split("Options")[0].split())
+    for suite in SUITES:
+        assert any(f" {suite}{end}" in said for end in (",", " or", "."))
+
+
+def test_a_device_that_is_none_is_refused_in_one_line(run: Run):
+    for command in (("compare", "m", "b"), ("bench", "attack")):
+        for device in ("nonsense", "hip", "vulkan"):
+            code, _, err = run(*command, "--device", device)
+            assert code == ExitCode.USAGE
+            assert f"device='{device}' cannot be used (torch has no such device here)" in err
+            assert "use 'cpu'" in err
+            assert len(err) < 160
 
 
 def test_the_shell_completes_commands_cases_and_statements():

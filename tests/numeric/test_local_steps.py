@@ -18,6 +18,7 @@ from exan_verify.errors import InputError
 from exan_verify.models.chain import to_network
 from exan_verify.numeric.ask_methods import column_spaces
 from exan_verify.numeric.local_steps import directions
+from exan_verify.numeric.local_steps.fit import fit_inputs
 from exan_verify.numeric.local_steps.order import places
 from exan_verify.numeric.local_steps.schedule import schedule_of
 from exan_verify.numeric.local_steps.trajectory import moved_problem, run_of
@@ -115,6 +116,73 @@ def test_several_passes_are_fitted(sizes: tuple[int, ...], epochs: int):
         assert all(one.error_bound < 1e-9 for one in found.status)
         complete += found.complete
     assert complete >= 1
+
+
+def test_the_fit_goes_on_to_rounding():
+    """Its rounds contract slowly where samples are in several steps: the last change says little."""
+    sizes, place, lr = (3, 3, 2), torch.repeat_interleave(torch.arange(3), torch.tensor([3, 3, 2])), 0.3
+    schedule, _ = schedule_of(6, sizes, lr, None)
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        model, _, y = drawn(seed, 8, (60, 80, 5))
+        x = torch.tensor(rng.normal(size=(8, 60)))
+        sums = {name: one / -lr for name, one in sent(model, x, y, sizes, epochs=2, lr=lr).items()}
+        problem = problem_of(model, sums)
+
+        def deltas_of(moved: Tensor, problem: Problem = problem, y: Tensor = y) -> Tensor:
+            return run_of(problem, schedule, moved, y, place, lr).deltas[0]
+
+        near = x + 1e-5 * torch.tensor(rng.normal(size=x.shape))
+        fit = fit_inputs(problem.layers[0].augmented(), deltas_of, near)
+        assert float((fit.x - x).abs().max()) < 5e-14
+
+
+def test_more_samples_than_classes_and_filled_ranks_are_named(monkeypatch: pytest.MonkeyPatch):
+    found = directions.find_directions
+
+    def missing(problem: Problem, equations: Any, *, exact: bool) -> Any:
+        made = found(problem, replace(equations, space=equations.space), exact=exact)
+        return replace(made, found=made.found[:, 1:], method="")
+
+    monkeypatch.setattr("exan_verify.numeric.local_steps.attack.find_directions", missing)
+    monkeypatch.setattr(directions, "_PATIENCE", 1)
+    for seed in range(2):
+        model, x, y = drawn(seed, 5, (12, 120, 4))
+        said = attack(model, sent(model, x, y, (3, 2)), local_batches=(3, 2), lr=0.1).reason
+        assert "more samples than classes, 5 and 4" in said
+        model, x, y = drawn(seed, 4, (12, 120, 6))
+        said = attack(model, sent(model, x, y, (2, 2)), local_batches=(2, 2), lr=0.1).reason
+        assert "more samples than classes" not in said
+        rng = np.random.default_rng(seed)
+        noise = {name: torch.tensor(rng.normal(size=p.shape)) for name, p in model.named_parameters()}
+        for size in (None, 4):
+            said = attack(model, noise, local_steps=2, lr=0.1, batch_size=size).reason
+            assert "full rank at layer 1, 13" in said
+            assert "Adam" in said
+
+
+def test_steps_taken_for_one_are_named_with_the_scale_that_was_used():
+    for seed in range(3):
+        model, x, y = drawn(seed)
+        update = sent(model, x, y, (4,), epochs=3)
+        for told, scale in (({}, 1.0), ({"lr": 0.1}, -0.1)):
+            found = attack(model, update, method="lift", **told)
+            assert (found.status, found.scale) == ((), scale)
+            assert "give local_steps or local_batches, and lr" in found.hint
+
+
+def test_the_model_after_the_step_is_named():
+    for seed in range(3):
+        model, x, y = drawn(seed)
+        step = sent(model, x, y, (4,), lr=0.5)
+        gradient = {name: one / -0.5 for name, one in step.items()}
+        assert attack(model, gradient).hint == ""
+        with torch.no_grad():
+            for name, one in model.named_parameters():
+                one += step[name]
+        found = attack(model, gradient, method="lift")
+        assert found.status == ()
+        assert "the weights are not those at which the gradient was taken" in found.hint
 
 
 def test_draws_that_missed_are_drawn_anew(monkeypatch: pytest.MonkeyPatch):

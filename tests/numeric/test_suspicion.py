@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from exan_verify import attack
 from exan_verify.core.question import Loss, Question, Reduction
 from exan_verify.errors import RangeError
 from exan_verify.models.chain import to_network
@@ -18,7 +19,7 @@ from exan_verify.numeric.problem.problem import build_problem
 from exan_verify.numeric.problem.records import Attack
 from exan_verify.numeric.problem.torch_losses import summed_loss
 from exan_verify.numeric.wrong_question_hint import hint, likely_losses, other_fits
-from tests.support.numeric_cases import drawn_batch
+from tests.support.numeric_cases import drawn_batch, drawn_network
 from tests.support.torch_reference import autograd, perceptron
 
 QUESTIONS = list(itertools.product(Loss, Reduction))
@@ -100,13 +101,20 @@ def test_what_is_no_batch_s_gradient_gets_the_list_of_options_and_no_fit():
     noise = {name: torch.tensor(rng.normal(size=p.shape)) for name, p in model().named_parameters()}
     given = gradient(Loss.CROSS_ENTROPY, Reduction.MEAN)
     spoiled = {name: g + 0.002 * g.norm() * noise[name] / noise[name].norm() for name, g in given.items()}
-    for problem in (posed(noise, loss=Loss.MSE), posed(spoiled, loss=Loss.CROSS_ENTROPY)):
-        x, _ = batch(Loss.CROSS_ENTROPY)
-        said = hint(problem, list(x), SAMPLES)
-        assert "the candidates fit" not in said
-        assert "loss is one of cross_entropy, bce, mse, hinge; reduction is mean or sum" in said
-        assert "batch size" in said
     x, _ = batch(Loss.CROSS_ENTROPY)
+    said = hint(posed(noise, loss=Loss.MSE), list(x), SAMPLES)
+    for word in (
+        "weights",
+        "local_steps",
+        "lr",
+        "cross_entropy, bce, mse, hinge",
+        "mean or sum",
+        "batch size",
+    ):
+        assert word in said
+    said = hint(posed(spoiled, loss=Loss.CROSS_ENTROPY), list(x), SAMPLES)
+    assert "the candidates fit" not in said
+    assert "noise" in said
     strangers = posed(given, loss=Loss.CROSS_ENTROPY)
     assert list(other_fits(strangers, x + 0.01)) == []
     assert list(other_fits(strangers, x[:3])) == []
@@ -166,3 +174,97 @@ def test_soft_and_real_targets_are_named_and_found_as_told(loss: Loss, seed: int
     assert "labels='real' and batch_size" in attacked(given, loss, Reduction.SUM).hint
     assert f"give batch_size, {SAMPLES} if" in attacked(given, loss, Reduction.SUM, labels="real").hint
     assert attacked(given, loss, Reduction.SUM, labels="real", batch_size=SAMPLES).complete
+
+
+def drawn_gradient(seed: int) -> tuple[nn.Sequential, Tensor, Tensor, dict[str, Tensor]]:
+    rng = np.random.default_rng([seed, 9])
+    network = drawn_network((24, 90, 6), rng)
+    x, y = drawn_batch("rand", 4, 24, 6, rng)
+    return network, x, y, autograd(network, x, y, Loss.CROSS_ENTROPY, Reduction.MEAN)
+
+
+def in_steps(one: Tensor, steps: Tensor) -> Tensor:
+    return (one / steps).round() * steps
+
+
+ALTERED = {
+    "noise": "noise",
+    "bfloat16": "rounded to bfloat16",
+    "int8": "quantised",
+    "int8 by row": "quantised",
+    "weight decay": "0.001 times its weights",
+}
+
+
+@pytest.mark.parametrize("kind", ALTERED)
+def test_what_was_done_to_a_gradient_with_right_candidates_is_named(kind: str):
+    for seed in range(3):
+        network, *_, given = drawn_gradient(seed)
+        rng = np.random.default_rng(seed)
+        size = float(torch.cat([one.flatten() for one in given.values()]).square().mean().sqrt())
+        weights = dict(network.named_parameters())
+        altered = {}
+        for name, one in given.items():
+            drawn = torch.tensor(rng.normal(size=one.shape))
+            rows = one.abs().amax(dim=-1, keepdim=True).clamp(min=1e-9)
+            altered[name] = {
+                "noise": one + 3e-3 * size * drawn,
+                "bfloat16": one.bfloat16().double(),
+                "int8": in_steps(one, one.abs().max() / 127),
+                "int8 by row": in_steps(one, rows / 127),
+                "weight decay": one + 1e-3 * weights[name].detach(),
+            }[kind]
+        found = attack(network, altered)
+        assert found.status == ()
+        assert ALTERED[kind] in found.hint
+        if kind == "weight decay":
+            mended = {name: one - 1e-3 * weights[name].detach() for name, one in altered.items()}
+            assert attack(network, mended).complete
+
+
+def test_wrong_signs_ask_for_no_factor():
+    """Signs fill the rank, which is taken for the size: the factor that makes up for it is one."""
+    seen = 0
+    for seed in range(4):
+        network, x, _, given = drawn_gradient(seed)
+        rng = np.random.default_rng(seed)
+        flipped = {
+            name: torch.where(torch.tensor(rng.random(tuple(one.shape)) < 2e-3), -one, one)
+            for name, one in given.items()
+        }
+        found = attack(network, flipped)
+        if found.status and found.layers and found.layers[0].rank > len(x):
+            assert (found.scale, found.batch_size) == (1.0, len(x))
+            assert "wrong signs" in found.reason
+            assert found.notes == ()
+            seen += 1
+    assert seen >= 2
+
+
+def test_a_factor_that_is_not_told_costs_no_fit_of_the_whole_batch(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    monkeypatch.setattr("exan_verify.numeric.confirming.whole_batch._step", lambda *_: asked.append(1))
+    for seed in range(3):
+        rng = np.random.default_rng([seed, 4])
+        network = drawn_network((16, 60, 30, 5), rng)
+        x, y = drawn_batch("rand", 3, 16, 5, rng)
+        given = autograd(network, x, y, Loss.CROSS_ENTROPY, Reduction.MEAN)
+        assert len(attack(network, given, reduction="sum").status) == 3
+        found = attack(network, {name: 7 * one for name, one in given.items()})
+        assert len(found.status) == 3
+        assert abs(found.scale - 7) < 1e-9
+    assert asked == []
+
+
+def test_a_limit_is_said_to_be_relative():
+    for seed in range(3):
+        rng = np.random.default_rng([seed, 5])
+        network = drawn_network((24, 90, 30, 6), rng)
+        x, y = drawn_batch("rand", 3, 24, 6, rng)
+        given = autograd(network, x, y, Loss.CROSS_ENTROPY, Reduction.MEAN)
+        noisy = {
+            name: one + 1e-5 * one.square().mean().sqrt() * torch.tensor(rng.normal(size=one.shape))
+            for name, one in given.items()
+        }
+        reasons = [one.reason for one in attack(network, noisy, method="peel").candidates]
+        assert any("(1e-03 of the largest entry of its input, or of 1)" in one for one in reasons)

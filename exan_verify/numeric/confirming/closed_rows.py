@@ -91,6 +91,7 @@ def judge_own_rows(
         else finding.reason
         or missed
         or f"{len(failed)} of {len(y)} samples are candidates only: {failed[0]}",
+        scale=problem.scale or 1.0,
     )
 
 

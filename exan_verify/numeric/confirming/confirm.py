@@ -306,7 +306,8 @@ def _own_equations(
     yield Test(
         value=refined.bound,
         limit=CLAIM_LIMIT * refined.x.abs().amax(dim=1).clamp(min=1.0),
-        sentence="its error bound {value:.1e} exceeds {limit:.1e}",
+        sentence="its error bound {value:.1e} exceeds {limit:.1e} "
+        f"({CLAIM_LIMIT:.0e} of the largest entry of its input, or of 1)",
     )
     if scale_doubt:
         yield Test.that(torch.zeros_like(fit.checked), scale_doubt)

@@ -78,9 +78,14 @@ def whole_batch(
     x: Float[Tensor, "M d"],
     y: Tensor | None,
     gains: list[tuple[float, float]],
+    *,
+    errors: Float[Tensor, " M"] | None = None,
 ) -> WholeBatch | None:
     """The batch near ``x`` with labels ``y`` (by default, those that the gradient tells) that reproduces the
-    gradient to rounding, or None."""
+    gradient to rounding, or None.
+
+    ``errors`` (M,), L-infinity, where the inputs are known that well: what these leave unexplained, no step
+    of theirs mends, so that a wrong factor, loss or size costs no Jacobian."""
     size, first = len(x), problem.layers[0]
     if problem.scale is None or problem.weighted:
         return None
@@ -91,11 +96,10 @@ def whole_batch(
     entries = sum(layer.shape[0] * (layer.shape[1] + 1) for layer in problem.layers[1:])
     if unknowns * (entries + first.shape[0] * (frame.shape[1] + 1)) > _ENTRIES:
         return None
-    if y is None:
-        y = told_labels(problem, x)
-        if y is None:
-            return None
-    state = State.of(problem, x, y, gains)
+    y = told_labels(problem, x) if y is None else y
+    state = None if y is None else State.of(problem, x, y, gains)
+    if y is None or state is None or (errors is not None and _out_of_reach(problem, state, errors, gains)):
+        return None
     for _ in range(_ROUNDS):
         proceed()
         step, pseudo = _step(problem, state, frame)
@@ -111,13 +115,13 @@ def whole_batch(
     _, pseudo = _step(problem, state, frame)
     own = pseudo[:, : frame.shape[1]]
     open_ones = ~torch.isfinite(own).all(dim=2).all(dim=1)
-    errors = _SAFETY * torch.linalg.matrix_norm(torch.nan_to_num(own, posinf=0.0, neginf=0.0), 2)
-    errors = torch.where(open_ones, torch.inf, errors * len(problem.layers) ** 0.5)
+    off = _SAFETY * torch.linalg.matrix_norm(torch.nan_to_num(own, posinf=0.0, neginf=0.0), 2)
+    off = torch.where(open_ones, torch.inf, off * len(problem.layers) ** 0.5)
     if frame.shape[1] < x.shape[1]:
         inverse = _bounded_inverse(problem.layers[0].sent(state.deltas[0]))
-        errors = torch.hypot(errors, _SAFETY * inverse.norm(dim=0) * state.levels[0])
+        off = torch.hypot(off, _SAFETY * inverse.norm(dim=0) * state.levels[0])
     total = math.hypot(*state.errors) / max(math.hypot(*gradient_norms(problem)), 1e-300)
-    return WholeBatch(x=state.x, y=y, errors=errors * max(1.0, state.left), residual=total)
+    return WholeBatch(x=state.x, y=y, errors=off * max(1.0, state.left), residual=total)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -158,6 +162,25 @@ class State:
             for error, level, norm in zip(gradient_error(problem, trace, deltas), levels, norms, strict=True)
         ]
         return cls(x=x, y=y, trace=trace, deltas=deltas, errors=errors, levels=levels, divisor=divisor)
+
+
+def _out_of_reach(
+    problem: Problem, state: State, errors: Float[Tensor, " M"], gains: list[tuple[float, float]]
+) -> bool:
+    """Whether some layer's gradient differs by more than inputs explain that are known to ``errors``."""
+    moved = rounding(
+        problem,
+        state.trace,
+        state.deltas,
+        gains=gains,
+        input_error=errors * state.x.shape[1] ** 0.5,
+        unit=problem.unit_roundoff,
+        divisor=state.divisor,
+    ).gradients
+    return any(
+        error > _TOLERANCE * (level + rounded)
+        for error, level, rounded in zip(state.errors, moved, state.levels, strict=True)
+    )
 
 
 def _frame(problem: Problem, x: Float[Tensor, "M d"]) -> Float[Tensor, "d r"]:

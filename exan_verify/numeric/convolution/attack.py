@@ -279,7 +279,10 @@ def _judge(
     for m in range(len(pictures)):
         limit = PICTURE_LIMIT * max(1.0, float(pictures[m].abs().max()))
         if not float(bound[m]) <= limit:
-            reasons[m] = f"its error bound {float(bound[m]):.1e} exceeds {limit:.1e}"
+            reasons[m] = (
+                f"its error bound {float(bound[m]):.1e} exceeds {limit:.1e} "
+                f"({PICTURE_LIMIT:.0e} of its largest entry, or of 1)"
+            )
         elif not float(misfit[m]) <= float(slack[m]):
             reasons[m] = (
                 f"its own features miss the known ones by {float(misfit[m]):.1e}, errors explain "

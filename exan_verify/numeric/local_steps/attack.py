@@ -52,7 +52,7 @@ _PUSHED = 1e-8
 _ATTEMPTS = 3
 """A stranger among the directions spoils all inputs: one of ten searches of two full steps had one."""
 
-_OTHERS = ": another rate, other steps, another loss, or samples that are not right"
+_OTHERS = ": another rate, other steps, momentum or weight decay, another loss, or samples that are not right"
 
 _OPEN = "its input could change without changing the update of the batch"
 
@@ -162,13 +162,7 @@ class _Attempt:
             scale=-(schedule.lr or 1.0),
         )
         if space.saturated or space.rank != size:
-            excess = too_many(problem, space.rank)
-            return replace(
-                nothing,
-                reason=excess
-                or f"the update shows rank {space.rank} at layer 1, and not the {size} samples of the batch: "
-                "some are dead or shared, or the rank is full; use another batch size or a wider first layer",
-            )
+            return replace(nothing, reason=_no_rank(problem, space, size))
         exact = schedule.once and spaces[1].rank == size and not spaces[1].saturated
         self.tell("searching for the samples' deltas", 0.2)
         equations = step_equations(problem, spaces)
@@ -179,7 +173,7 @@ class _Attempt:
             return replace(
                 nothing,
                 reason=f"{directions.found.shape[1]} of {space.rank} samples found at layer 1; an input is "
-                "known only when all are: fewer samples or smaller steps are easier",
+                f"known only when all are: fewer samples or smaller steps are easier{self._crowded(size)}",
             )
         inputs = solve_inputs(space, directions.found)
         deltas = (directions.found * inputs.scales).T
@@ -194,6 +188,17 @@ class _Attempt:
             )
         self.tell("reading order and labels", 0.7)
         return self.tell.during(lambda: self._read(nothing, spaces, inputs.values, deltas, exact=exact))
+
+    def _crowded(self, size: int) -> str:
+        """What makes one pass over the mini-batches harder than it is for a few samples; empty where nothing
+        does."""
+        classes = self.problem.classes
+        if not (self.schedule.once and self.schedule.sizes and size > classes):
+            return ""
+        return (
+            f"; with more samples than classes, {size} and {classes}, the equations of one pass are "
+            "approximate, which is harder"
+        )
 
     def _column_spaces(self) -> tuple[ColumnSpace, ...]:
         """Of every layer's sum, at the roundoff that a difference of weights has."""
@@ -229,19 +234,19 @@ class _Attempt:
         fit = fit_inputs(given, deltas_of, x)
         trajectory = run_of(problem, schedule, fit.x, y, place, lr)
         levels = _levels(problem, schedule, trajectory, fit.x, lr)
-        misses = trajectory.misses(problem)
-        left = max(miss / level for miss, level in zip(misses, levels, strict=True))
-        total = math.hypot(*misses) / max(math.hypot(*gradient_norms(problem)), 1e-300)
+        misses, norms = trajectory.misses(problem), gradient_norms(problem)
+        ratios = [miss / level for miss, level in zip(misses, levels, strict=True)]
+        left, worst = max(ratios), max(range(len(ratios)), key=ratios.__getitem__)
+        total = math.hypot(*misses) / max(math.hypot(*norms), 1e-300)
         if not left <= _TOLERANCE:
-            worst = max(
-                miss / max(norm, 1e-300) for miss, norm in zip(misses, gradient_norms(problem), strict=True)
-            )
+            norm = max(norms[worst], 1e-300)
             return _candidates(
                 replace(nothing, gradient_residual=total),
                 x,
                 y,
-                "the local steps that were told, taken with the samples found, miss the update by "
-                f"{worst:.1e}{_OTHERS}",
+                "the local steps that were told, taken with the samples found, miss the update of layer "
+                f"{worst + 1} by {misses[worst] / norm:.1e} (relative), rounding explains "
+                f"{_TOLERANCE * levels[worst] / norm:.1e}{_OTHERS}{self._crowded(len(x))}",
             )
         size = max(1.0, left) * levels[0]
         errors = self._errors(given, deltas_of, fit.x, size) + 2 * fit.moved
@@ -351,6 +356,22 @@ def _levels(
         passed + unit * norm + unit * _of_weights(layer, schedule) / lr
         for passed, norm, layer in zip(passes, gradient_norms(problem), problem.layers, strict=True)
     ]
+
+
+def _no_rank(problem: Problem, space: ColumnSpace, size: int) -> str:
+    """Why the first layer's sum does not show the ``size`` samples of the batch."""
+    told = problem.question.batch_size
+    if space.saturated and space.rank:
+        batch = "" if told is None else f", which no batch of {told} does"
+        return (
+            f"the update has full rank at layer 1, {space.rank}{batch}: steps of Adam, noise or compression "
+            "fill it, or the batch is as large; use the update of plain gradient steps as it was computed, "
+            "or a wider first layer"
+        )
+    return too_many(problem, space.rank) or (
+        f"the update shows rank {space.rank} at layer 1, and not the {size} samples of the batch: some are "
+        "dead or shared; use another batch size or a wider first layer"
+    )
 
 
 def _of_weights(layer: LayerGradient, schedule: Schedule) -> float:

@@ -71,6 +71,7 @@ def attack_single_layer(problem: Problem, *, name: str, rectified: bool) -> Atta
         batch_size=size or last.rank,
         batch_size_source="rank" if size is None else "given",
         reason=finding.reason,
+        scale=problem.scale or 1.0,
     )
     spaces, gains = column_spaces(problem), weight_gains(problem)
     said, found = "descents reached no batch of labelled samples with this gradient", []
