@@ -71,12 +71,12 @@ class Pursuit:
         reason = f"{error}; {self.confirmed.reason}".removesuffix("; ")
         return replace(self, cut=str(error), confirmed=replace(self.confirmed, reason=reason))
 
-    def attack(self, *, seconds: float) -> Attack:
+    def attack(self) -> Attack:
         """As the outcome of an attack."""
         finding, confirmed = self.candidates.finding, self.confirmed
         fewer = self._of_fewer()
         if fewer is not None:
-            return replace(self, confirmed=fewer, notes=()).attack(seconds=seconds)
+            return replace(self, confirmed=fewer, notes=()).attack()
         presumed = dict.fromkeys(one.presumes for one in confirmed.status if one.presumes)
         return Attack(
             x=confirmed.x,
@@ -91,7 +91,7 @@ class Pursuit:
             layers=finding.layers,
             candidates=confirmed.candidates,
             reason=confirmed.reason,
-            seconds=seconds,
+            seconds=0.0,
             unfinished=bool(self.cut),
             scale=confirmed.scale,
             notes=(*self.notes, *(f"confirmed for noise that is {what}" for what in presumed)),

@@ -136,57 +136,70 @@ def run(
         )
     )
     with torch.no_grad(), _threads_for(problem), _said_of_altered(problem):
-        # without a hidden layer that one sample is asked for as well
-        alone = method == Published().name or len(problem.layers) < 2
-        single = None if alone else tell.during(lambda: one_sample(problem))
-        # where only the size is open that the gradient is a batch's of, no method can say more
-        sized = problem.scale is not None and not problem.weighted
-        if single is not None and (single.complete or (sized and single.hint)):
-            found = replace(single, seconds=time.perf_counter() - start)
-        elif len(problem.layers) < 2:
-            name = "the gradient of a single Linear layer"
-            found = tell.during(lambda: attack_single_layer(problem, name=name, rectified=rectified))
-            found = replace(found, seconds=time.perf_counter() - start)
-        elif (completed := _completed(problem, method, tell, start)) is not None:
-            found = completed
-        elif not problem.whole:
-            names = tuple(_pair(*(name for name, _ in layer.parameters())) for layer in network.layers)
-            attempt = Partial(
-                problem=problem, names=names, methods=methods, named=method != "auto", tell=tell
-            )
-            found = attempt.run(seconds=lambda: time.perf_counter() - start)
-        else:
-            spaces = tell.during(lambda: column_spaces(problem))
-            try:
-                pursuit = pursue(
-                    methods,
-                    lambda one: Candidates(problem=problem, spaces=spaces, finding=one.find(problem, spaces)),
-                    named=method != "auto",
-                    tell=tell,
-                )
-                found = pursuit.attack(seconds=time.perf_counter() - start)
-            except RangeError:
-                if single is None:
-                    raise
-                found = replace(single, seconds=time.perf_counter() - start)
-        if single is not None and not found.status:
-            # what one sample lacks to be all is said better than why several are not found
-            found = replace(single, seconds=time.perf_counter() - start)
+        found = _found(problem, network, methods, method, tell, rectified=rectified)
         found = replace(found, candidates=distinct(found.x, found.status, found.candidates))
         found = _with_hint(problem, found, tell)
     with suppress(BudgetExhausted):
         tell("done", 1.0)
-    return found
+    return replace(found, seconds=time.perf_counter() - start)
 
 
-def _completed(problem: Problem, method: str, tell: Telling, start: float) -> Attack | None:
+def _found(
+    problem: Problem,
+    network: Network,
+    methods: tuple[Method, ...],
+    method: str,
+    tell: Telling,
+    *,
+    rectified: bool,
+) -> Attack:
+    """What one sample explains, and else what the layers that are sent say of several."""
+    # without a hidden layer that one sample is asked for as well
+    alone = method == Published().name or len(problem.layers) < 2
+    single = None if alone else tell.during(lambda: one_sample(problem))
+    # where only the size is open that the gradient is a batch's of, no method can say more
+    sized = problem.scale is not None and not problem.weighted
+    if single is not None and (single.complete or (sized and single.hint)):
+        return single
+    if len(problem.layers) < 2:
+        name = "the gradient of a single Linear layer"
+        return tell.during(lambda: attack_single_layer(problem, name=name, rectified=rectified))
+    try:
+        found = _of_several(problem, network, methods, method, tell)
+    except RangeError:
+        if single is None or not problem.whole:
+            raise
+        return single
+    # what one sample lacks to be all is said better than why several are not found
+    return found if single is None or found.status else single
+
+
+def _of_several(
+    problem: Problem, network: Network, methods: tuple[Method, ...], method: str, tell: Telling
+) -> Attack:
+    """What ``methods`` find, of a gradient as it was made, sparsified, or sent in part."""
+    completed = _completed(problem, method, tell)
+    if completed is not None:
+        return completed
+    named = method != "auto"
+    if not problem.whole:
+        names = tuple(_pair(*(name for name, _ in layer.parameters())) for layer in network.layers)
+        return Partial(problem=problem, names=names, methods=methods, named=named, tell=tell).run()
+    spaces = tell.during(lambda: column_spaces(problem))
+
+    def candidates(one: Method) -> Candidates:
+        return Candidates(problem=problem, spaces=spaces, finding=one.find(problem, spaces))
+
+    return pursue(methods, candidates, named=named, tell=tell).attack()
+
+
+def _completed(problem: Problem, method: str, tell: Telling) -> Attack | None:
     """What the kept entries of a sparsified gradient say, where they complete it."""
     in_reach = method == "auto" and len(problem.layers) == 2 and problem.whole and problem.rectified
     asked = problem.scale == 1 and not problem.weighted and problem.question.labels is not Labels.REAL
     if not (in_reach and asked and sparsified(problem)):
         return None
-    found = tell.during(lambda: attack_sparsified(problem, tell))
-    return None if found is None else replace(found, seconds=time.perf_counter() - start)
+    return tell.during(lambda: attack_sparsified(problem, tell))
 
 
 def _pair(weight: str, bias: str = "") -> tuple[str, str]:

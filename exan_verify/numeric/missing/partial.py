@@ -9,7 +9,7 @@ must agree. Below the start, weights alone lead to the inputs, where they can.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -81,13 +81,13 @@ class Partial:
         """Hidden layers (from 0) whose weight gradient is given."""
         return tuple(k for k, layer in enumerate(self.problem.layers[:-1]) if layer.weight_given)
 
-    def run(self, *, seconds: Callable[[], float]) -> Attack:
+    def run(self) -> Attack:
         """The outcome at the lowest start that shows samples; without a start, what the last layer says.
 
         Raises :class:`RangeError` where no start is in range.
         """
         if not self.starts:
-            return self._last_layer_alone(seconds=seconds)
+            return self._last_layer_alone()
         best: tuple[int, Pursuit] | None = None
         for start in self.starts:
             try:
@@ -103,7 +103,7 @@ class Partial:
                 break
         if best is None:
             raise self._refusal()
-        return self._outcome(*best, seconds=seconds())
+        return self._outcome(*best)
 
     def _confirmed_before(self, error: BudgetExhausted) -> tuple[int, Pursuit]:
         """The lowest start that showed samples before ``error``, which is raised where none did."""
@@ -112,13 +112,13 @@ class Partial:
                 return start, pursuit.cut_short(error)
         raise error
 
-    def _last_layer_alone(self, *, seconds: Callable[[], float]) -> Attack:
+    def _last_layer_alone(self) -> Attack:
         """Without a hidden layer's weight gradient nothing separates samples, but one needs no separating."""
         problem, start = self.problem, len(self.names) - 1
         rectified = problem.layers[-2].activation.nonnegative
         name = "the gradient of the last layer alone"
         found = self.tell.during(lambda: attack_single_layer(problem, name=name, rectified=rectified))
-        found = replace(found, missing=self.missing, seconds=seconds())
+        found = replace(found, missing=self.missing)
         if found.status:
             return self._with_inputs(start, found)
         if not problem.layers[-1].weight_given:
@@ -225,8 +225,8 @@ class Partial:
             return None
         return _span(layers[index + 1].backward(deltas[0]) * activation.passed(active), layers[index])
 
-    def _outcome(self, start: int, pursuit: Pursuit, *, seconds: float) -> Attack:
-        found = replace(pursuit.attack(seconds=seconds), missing=self.missing)
+    def _outcome(self, start: int, pursuit: Pursuit) -> Attack:
+        found = replace(pursuit.attack(), missing=self.missing)
         if not found.status:
             found = replace(found, reason=found.reason + self._remedy(start))
         if start == 0:

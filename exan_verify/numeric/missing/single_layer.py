@@ -99,7 +99,7 @@ def attack_single_layer(problem: Problem, *, name: str, rectified: bool) -> Atta
     pursuit = Pursuit(
         candidates=Candidates(problem=problem, spaces=spaces, finding=finding), confirmed=confirmed
     )
-    return replace(pursuit.attack(seconds=0.0), last_layer=last)
+    return replace(pursuit.attack(), last_layer=last)
 
 
 def _batches(problem: Problem, spaces: tuple[ColumnSpace, ...], *, rectified: bool) -> list[WholeBatch]:
