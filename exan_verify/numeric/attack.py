@@ -197,7 +197,8 @@ def _completed(problem: Problem, method: str, tell: Telling) -> Attack | None:
     """What the kept entries of a sparsified gradient say, where they complete it."""
     in_reach = method == "auto" and len(problem.layers) == 2 and problem.whole and problem.rectified
     asked = problem.scale == 1 and not problem.weighted and problem.question.labels is not Labels.REAL
-    if not (in_reach and asked and sparsified(problem)):
+    # quantised entries are zero where they are less than half a step
+    if not (in_reach and asked and sparsified(problem)) or quantised(problem):
         return None
     return tell.during(lambda: attack_sparsified(problem, tell))
 
