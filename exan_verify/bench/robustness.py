@@ -33,7 +33,7 @@ from exan_verify.data import initialised_network, mnist_batch, trained_network
 from exan_verify.errors import InputError
 from exan_verify.models.chain import to_network
 from exan_verify.numeric.attack import run
-from exan_verify.numeric.problem.metrics import score, wrong_claims
+from exan_verify.numeric.problem.metrics import RECOVERED_RMSE, score, wrong_claims
 from exan_verify.numeric.problem.records import Attack
 
 Gradient = dict[str, Tensor]
@@ -101,6 +101,16 @@ def computed_in(dtype: str) -> Callable[[Scene], Gradient]:
 def disguised(dtype: torch.dtype) -> Callable[[Scene], Gradient]:
     """Rounded to ``dtype`` and sent as float64, so that the dtype does not tell the rounding."""
     return lambda scene: {name: g.to(dtype).double() for name, g in scene.gradient().items()}
+
+
+def quantised(steps: int) -> Callable[[Scene], Gradient]:
+    """Rounded to so many ``steps`` from 0 to the largest entry of every tensor."""
+
+    def spoil(scene: Scene) -> Gradient:
+        sizes = {name: g.abs().max() / steps for name, g in scene.gradient().items()}
+        return {name: (g / sizes[name]).round() * sizes[name] for name, g in scene.gradient().items()}
+
+    return spoil
 
 
 def noisy(size: float) -> Callable[[Scene], Gradient]:
@@ -249,6 +259,9 @@ TRAINED = Mode(name="trained, 20 digits, float32", spoil=computed_in("float32"),
 
 NOISES = (1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
+_NEAR = 2e-2
+"""RMSE up to which what is shown passes for a picture of the batch, with pixels in [0, 1]."""
+
 _COMPARED = 1e-4
 """Noise from which errors are compared with the Cramer-Rao bound."""
 
@@ -259,6 +272,7 @@ MODES = (
     Mode(name="float32 sent as float64", spoil=disguised(torch.float32)),
     Mode(name="bfloat16", spoil=computed_in("bfloat16")),
     Mode(name="bfloat16 sent as float64", spoil=disguised(torch.bfloat16)),
+    Mode(name="int8, a step for every tensor", spoil=quantised(127)),
     TRAINED,
     *(
         Mode(name=f"noise {size:.0e}", spoil=noisy(size), noise=size if size >= _COMPARED else None)
@@ -336,6 +350,7 @@ class Outcome:
     bound: float | None
     refused: str
     seconds: float
+    near: float = 0.0
     features: int = 0
     ratio: float | None = None
     of_least: float | None = None
@@ -347,7 +362,8 @@ class Row(suite.Row):
     medians, ``recall_worst``, ``wrong`` the sum (must be 0), ``bound`` the largest of any sample that is
     confirmed or consistent, ``refused`` how often the gradient was refused.
 
-    ``shown``, a median: the share of the batch that is shown with RMSE below 1e-3 in any tier.
+    ``shown`` and ``near``, medians: the share of the batch that is shown in any tier with RMSE below 1e-3,
+    and below 2e-2.
     ``features``, a median: samples whose features of a hidden layer are found where the layers below are
     not given; ``wrong`` counts these too. ``ratio``, a median: processor time over that of the attack on the
     plain gradient. ``of_least``, a median: RMSE of what is shown in any tier, the nearest to each sample,
@@ -365,6 +381,7 @@ class Row(suite.Row):
     bound: float | None
     refused: int
     seconds: float
+    near: float = 0.0
     features: float = 0.0
     ratio: float | None = None
     of_least: float | None = None
@@ -418,7 +435,8 @@ def attack_spoiled(mode: Mode, scene: Scene, *, method: str = "auto", device: st
     bounds = [evidence.error_bound for evidence in found.status]
     return Outcome(
         recall=score(found.x, found.y, scene.x, scene.labels).recall,
-        shown=shown_share(found, scene.x, scene.labels),
+        shown=shown_share(found, scene.x, scene.labels, within=RECOVERED_RMSE),
+        near=shown_share(found, scene.x, scene.labels, within=_NEAR),
         confirmed=found.count("confirmed"),
         consistent=found.count("consistent"),
         candidates=len(found.candidates),
@@ -444,10 +462,11 @@ def _of_least(found: Attack, scene: Scene, noise: float) -> float | None:
     return error / least_error(scene.model, scene.x, scene.y, sigma, scene.seed)
 
 
-def shown_share(found: Attack, x: Tensor, y: Tensor) -> float:
-    """The share of the batch ``x`` (M, d) that is shown with RMSE below 1e-3 in any tier."""
+def shown_share(found: Attack, x: Tensor, y: Tensor, *, within: float) -> float:
+    """The share of the batch ``x`` (M, d) that is shown with RMSE below ``within`` in any tier."""
     candidates = torch.cat([found.x, *(one.x[None] for one in found.candidates)]).cpu()
-    return score(candidates, torch.zeros_like(y[:1]).expand(len(candidates), *y.shape[1:]), x, y).recall
+    scored = score(candidates, torch.zeros_like(y[:1]).expand(len(candidates), *y.shape[1:]), x, y)
+    return sum(one.rmse < within for one in scored.samples) / len(x)
 
 
 def wrong_features(found: Attack, scene: Scene) -> int:
@@ -470,6 +489,7 @@ def summarise(name: str, outcomes: Sequence[Outcome]) -> Row:
         recall=statistics.median(o.recall for o in outcomes),
         recall_worst=min(o.recall for o in outcomes),
         shown=statistics.median(o.shown for o in outcomes),
+        near=statistics.median(o.near for o in outcomes),
         confirmed=statistics.median(o.confirmed for o in outcomes),
         consistent=statistics.median(o.consistent for o in outcomes),
         candidates=statistics.median(o.candidates for o in outcomes),
@@ -492,6 +512,7 @@ SUITE = Suite(
         ("recall ", "recall"),
         ("worst ", "recall_worst"),
         ("shown ", "shown"),
+        ("near ", "near"),
         ("confirmed ", "confirmed"),
         ("consistent ", "consistent"),
         ("candidates ", "candidates"),
