@@ -97,6 +97,18 @@ def test_few_entries_are_found_and_what_no_equation_sees_is_open(signed: bool, e
         assert errors[-1] == torch.inf
 
 
+def test_few_entries_are_found_where_equations_depend_on_each_other():
+    for seed in range(6):
+        rng = np.random.default_rng([seed, 200])
+        matrix = torch.tensor(rng.standard_normal((200, 60)) @ rng.standard_normal((60, 300)))
+        truth = torch.zeros(300, dtype=torch.float64)
+        truth[torch.tensor(rng.permutation(300)[:6])] = torch.tensor(rng.uniform(0.1, 1, 6))
+        found, errors, fits = few_entries(matrix, matrix @ truth, signed=False, tolerance=1e-9)
+        assert fits
+        assert bool(((found - truth).abs() <= 16 * errors).all())
+        assert float(errors.max()) < 1e-9
+
+
 def test_many_entries_are_found_by_nobody_and_claimed_by_nobody():
     for seed in range(6):
         matrix, target, truth = equations(seed, 55, signed=False)

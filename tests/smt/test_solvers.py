@@ -23,6 +23,7 @@ from exan_verify.smt.solvers.run import (
     available,
     solver_version,
 )
+from tests.support.commands import all_end
 
 STRATEGIES = [
     Strategy("z3", "smt"),
@@ -114,13 +115,6 @@ def children_of(pid: int) -> list[int]:
     return [int(p) for p in path.read_text().split()] if path.exists() else []
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_no_orphans_when_the_parent_is_killed() -> None:
     """The parent dies by SIGKILL in the middle of a query: server and solver must follow."""
@@ -142,7 +136,4 @@ def test_no_orphans_when_the_parent_is_killed() -> None:
             time.sleep(0.05)
         assert len(family) >= 2, "the query did not start"
         os.kill(parent.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while any(map(alive, family)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not [p for p in family if alive(p)]
+    assert all_end(family)

@@ -1,9 +1,11 @@
-"""The command line in this process."""
+"""The command line in this process, and processes that it started."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,3 +41,20 @@ def run_json(
     assert out.count("\n") == 1, "one object on stdout"
     assert err == "" or code != 0
     return code, json.loads(out)
+
+
+def all_end(processes: Iterable[int]) -> bool:
+    """Whether all of these end within ten seconds; one that ended and was not waited for is no longer there.
+
+    Reads /proc."""
+
+    def alive(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        except FileNotFoundError:
+            return False
+
+    family, deadline = list(processes), time.monotonic() + 10
+    while any(map(alive, family)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(map(alive, family))

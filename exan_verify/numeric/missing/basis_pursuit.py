@@ -18,6 +18,10 @@ _ROUNDS = 30
 _OPTIMAL = 1e-10
 """Relative gap between the sums of the problem and its dual, and misfit of the equations, that end it."""
 
+_RIDGES = (1e-14, 1e-12, 1e-10)
+"""Of the mean of a Gram matrix's diagonal: where fewer entries than equations are not zero, it is singular
+near the solution, and the least that can be factored is added."""
+
 _SHORT = 0.995
 """Share of the way to the nearest bound that a step goes."""
 
@@ -49,16 +53,12 @@ def least_sum(
         below = matrix.T @ y
         return torch.cat([below, -below]) if signed else below
 
-    def factor(d: Tensor) -> tuple[Tensor, bool]:
-        d = d[:count] + d[count:] if signed else d
-        gram = (matrix * d) @ matrix.T
-        gram.diagonal().add_(1e-14 * gram.diagonal().mean())
-        lower, failed = torch.linalg.cholesky_ex(gram)
-        return lower, not bool(failed)
+    def factor(d: Tensor) -> Tensor | None:
+        return _cholesky((matrix * (d[:count] + d[count:] if signed else d)) @ matrix.T)
 
     cost = torch.ones(2 * count if signed else count, dtype=matrix.dtype, device=matrix.device)
-    lower, sound = factor(cost)
-    if not sound:
+    lower = factor(cost)
+    if lower is None:
         return torch.zeros_like(matrix[0])
     z = transposed(torch.cholesky_solve(right[:, None], lower)[:, 0])
     z = z + 1.5 * (-z.min()).clamp(min=0) + 0.1 * z.abs().mean()
@@ -68,8 +68,8 @@ def least_sum(
         primal, dual, mu = right - times(z), cost - transposed(y) - slack, float((z * slack).mean())
         if mu * len(z) < _OPTIMAL * float(z.sum()) and float(primal.norm()) < _OPTIMAL * float(right.norm()):
             break
-        lower, sound = factor(z / slack)
-        if not sound:
+        lower = factor(z / slack)
+        if lower is None:
             break
 
         def step(centred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,6 +86,18 @@ def least_sum(
         z, y, slack = z + far * dz, y + further * dy, slack + further * ds
     solved: Tensor = scale * (z[:count] - z[count:] if signed else z)
     return solved
+
+
+def _cholesky(gram: Float[Tensor, "e e"]) -> Float[Tensor, "e e"] | None:
+    """Its lower factor, with the least ridge with which there is one; None where none is enough."""
+    mean = gram.diagonal().mean()
+    for ridge in _RIDGES:
+        gram.diagonal().add_(ridge * mean)
+        lower: Tensor
+        lower, failed = torch.linalg.cholesky_ex(gram)
+        if not bool(failed):
+            return lower
+    return None
 
 
 def _room(z: Tensor, dz: Tensor) -> float:
