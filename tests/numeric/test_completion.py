@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from exan_verify.bench.attack import autograd_gradient
+from exan_verify.core.question import Loss, Reduction
 from exan_verify.models.chain import to_network
 from exan_verify.numeric.attack import run
 from exan_verify.numeric.missing.basis_pursuit import few_entries
 from exan_verify.numeric.missing.completion import complete, sparsified
 from exan_verify.numeric.problem.problem import build_problem
 from exan_verify.numeric.problem.records import Attack
-from tests.support.numeric_cases import drawn_network
+from tests.support.numeric_cases import drawn_batch, drawn_network
+from tests.support.torch_reference import autograd
 
 
 def low_rank(seed: int, rank: int, share: float) -> tuple[torch.Tensor, torch.Tensor, float]:
@@ -156,6 +158,29 @@ def test_nothing_is_claimed_of_entries_that_are_not_the_largest(kind: str):
         found = run(to_network(model), kept, loss="cross_entropy", reduction="mean")
         assert found.method != "completion" or not found.status
         assert wrong(found, x) == 0
+
+
+@pytest.mark.parametrize("loss", [Loss.MSE, Loss.BCE])
+def test_a_factor_is_no_target(loss: Loss):
+    whole = 0
+    for seed in range(4):
+        rng = np.random.default_rng([seed, 43])
+        model = drawn_network((30, 120, 5), rng)
+        x, y = drawn_batch("rand", 4, 30, 5, rng, loss)
+        kept = largest(autograd(model, x, y, loss, Reduction.MEAN), 0.4)
+        asked = {"loss": loss.value, "reduction": "mean"}
+        found = run(to_network(model), kept, **asked)
+        assert wrong(found, x) == 0
+        own = torch.cdist(found.x, x).argmin(dim=1)
+        assert torch.equal(found.y, y[own])
+        whole += found.count("consistent") == 4
+        # with a factor, real targets would explain every entry
+        found = run(to_network(model), {n: 2.3 * g for n, g in kept.items()}, **asked)
+        assert not found.status
+        if found.method == "completion":
+            assert "of no labels, as of a gradient with a factor" in found.reason
+            assert all(one.label is None for one in found.candidates)
+    assert whole >= 3
 
 
 def scene(seed: int) -> tuple[torch.nn.Sequential, torch.Tensor, torch.Tensor]:

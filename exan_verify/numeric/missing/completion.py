@@ -25,6 +25,7 @@ from exan_verify.core.question import Loss
 from exan_verify.errors import RangeError
 from exan_verify.numeric.methods.lifting.lift import Lift
 from exan_verify.numeric.missing.basis_pursuit import few_entries
+from exan_verify.numeric.problem.losses import LabelFit
 from exan_verify.numeric.problem.passes import backward, delta_spans, forward
 from exan_verify.numeric.problem.problem import Problem
 from exan_verify.numeric.problem.records import Attack, Candidate, Evidence
@@ -249,11 +250,10 @@ def attack_sparsified(problem: Problem, tell: Telling) -> Attack | None:
         return None
     if len(found.x) != done.rank:
         return None
-    x, errors, y = _inputs(problem, done, found.x)
-    return _judged(problem, done, x, y, errors)
+    return _judged(problem, done, *_inputs(problem, done, found.x))
 
 
-def _inputs(problem: Problem, done: Completed, x: Float[Tensor, "M d"]) -> tuple[Tensor, Tensor, Tensor]:
+def _inputs(problem: Problem, done: Completed, x: Float[Tensor, "M d"]) -> tuple[Tensor, Tensor, LabelFit]:
     """The whole inputs, their estimated errors (M,) and labels, from inputs that lack pixels."""
     last = problem.layers[1]
     c = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
@@ -274,7 +274,7 @@ def _inputs(problem: Problem, done: Completed, x: Float[Tensor, "M d"]) -> tuple
     fit = problem.fit_labels(
         trace.logits, delta_spans(problem, trace) * done.rows[:, None], delta.T, samples=len(x)
     )
-    return x, errors, fit.labels
+    return x, errors, fit
 
 
 def _missing_pixels(
@@ -326,9 +326,10 @@ def _some(mask: Bool[Tensor, "n c"], most: int, generator: torch.Generator) -> t
     return rows, columns
 
 
-def _judged(problem: Problem, done: Completed, x: Tensor, y: Tensor, errors: Tensor) -> Attack:
-    """Consistent where the batch has every entry that was kept, and no larger one elsewhere."""
-    size = problem.question.batch_size or len(x)
+def _judged(problem: Problem, done: Completed, x: Tensor, errors: Tensor, fit: LabelFit) -> Attack:
+    """Consistent where labels are of the loss's own kind, and the batch has every entry that was kept, and no
+    larger one elsewhere."""
+    size, y = problem.question.batch_size or len(x), fit.labels
     trace = forward(problem, x)
     deltas = backward(problem, trace, problem.loss_vectors(trace.logits, y) / problem.divisor(size))
     worst = missed = total = 0.0
@@ -342,12 +343,19 @@ def _judged(problem: Problem, done: Completed, x: Tensor, y: Tensor, errors: Ten
             missed, total = missed + float(off.square().sum()), total + float(given.square().sum())
     residual = math.sqrt(missed / max(total, 1e-300))
     limit = 1e-3 * x.abs().amax(dim=1).clamp(min=1.0)
-    good = (errors <= limit) & (worst <= max(_FITS, 1e2 * problem.unit_roundoff)) & (size == len(x))
+    good = (
+        (errors <= limit)
+        & fit.checked
+        & (worst <= max(_FITS, 1e2 * problem.unit_roundoff))
+        & (size == len(x))
+    )
     share = float((problem.layers[0].d_weight != 0).double().mean())
     told = f"layer 1's gradient was completed at rank {done.rank} from the {share:.0%} of its entries kept"
     reason = f"entries that were kept are missed by {worst:.1e} of the largest"
     if not bool((errors <= limit).all()):
         reason = f"faint pixels are not determined by the entries kept; {reason}"
+    elif not bool(fit.checked.all()):
+        reason = f"loss vectors are those of no labels, as of a gradient with a factor; {reason}"
     left = torch.nonzero(~good)[:, 0].tolist()
     return Attack(
         x=x[good],
@@ -373,7 +381,13 @@ def _judged(problem: Problem, done: Completed, x: Tensor, y: Tensor, errors: Ten
         layer=1,
         layers=(),
         candidates=tuple(
-            Candidate(x=x[m], label=y[m], error_estimate=float(errors[m]), reason=reason) for m in left
+            Candidate(
+                x=x[m],
+                label=y[m] if bool(fit.checked[m]) else None,
+                error_estimate=float(errors[m]),
+                reason=reason,
+            )
+            for m in left
         ),
         reason=reason if left else "",
         seconds=0.0,
