@@ -17,7 +17,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -381,7 +381,7 @@ class Row(suite.Row):
     bound: float | None
     refused: int
     seconds: float
-    near: float = 0.0
+    near: float = field(default=0.0, metadata={"since": "0.2.0"})
     features: float = 0.0
     ratio: float | None = None
     of_least: float | None = None
