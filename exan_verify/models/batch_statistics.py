@@ -77,6 +77,15 @@ class NormalisedFirstLayer:
             [self._buffer(given, name) for name in names]
             for given in (self.buffers if before is None else before, after)
         ]
+        share = self.momentum
+        if share is None:
+            tracked = float(self._buffer(after, "num_batches_tracked", size=1))
+            share = 1 / tracked if tracked >= 1 else 0.0
+        if not share > 0:
+            raise InputError(
+                f"the momentum of {self.norm!r} is {share}, or no batch is counted, so that its running "
+                "statistics do not move; they say nothing of the batch"
+            )
         if all(bool((a == b).all()) for a, b in zip(*read, strict=True)):
             raise InputError(
                 "the running statistics after the step are those before it"
@@ -88,14 +97,6 @@ class NormalisedFirstLayer:
             )
         unit = max(float(torch.finfo(one.dtype).eps) / 2 for part in read for one in part)
         old, new = ([one.double() for one in part] for part in read)
-        share = self.momentum
-        if share is None:
-            share = 1 / float(self._buffer(after, "num_batches_tracked", size=1))
-        if not share > 0:
-            raise InputError(
-                f"the momentum of {self.norm!r} is {share}, so that its running statistics do not move; they "
-                "say nothing of the batch"
-            )
         mean, variance = ((b - (1 - share) * a) / share for a, b in zip(old, new, strict=True))
         lost = sum((abs(a) + abs(b) for a, b in zip(old, new, strict=True)), torch.zeros_like(mean)) / share
         return BatchStatistics(mean=mean, variance=variance, lost=lost, unit=unit)

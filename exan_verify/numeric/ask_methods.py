@@ -21,7 +21,7 @@ from exan_verify.numeric.joint.judge import in_reach, judge_jointly, rank_of
 from exan_verify.numeric.problem.losses import told_apart
 from exan_verify.numeric.problem.passes import forward, weight_gains
 from exan_verify.numeric.problem.problem import LayerGradient, Problem
-from exan_verify.numeric.problem.records import Attack, Candidate, Evidence, Finding, Method
+from exan_verify.numeric.problem.records import Attack, Candidate, Evidence, Finding, Method, Tier
 from exan_verify.numeric.problem.spectrum import ColumnSpace, column_space
 from exan_verify.numeric.waiting import Telling, proceed
 
@@ -106,6 +106,9 @@ class Pursuit:
         problem, found = self.candidates.problem, self.confirmed
         told = problem.question.batch_size is not None or problem.scale != 1
         if told or found.scale == 1 or problem.question.reduction is not Reduction.MEAN:
+            return None
+        if any(one.tier is Tier.CONFIRMED for one in found.status):
+            # other batches of the larger size are excluded, which says nothing of the smaller one
             return None
         size = round(found.batch_size / found.scale)
         whole = size > 0 and abs(found.batch_size / found.scale - size) < _WHOLE * size

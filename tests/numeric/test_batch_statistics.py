@@ -202,6 +202,16 @@ def test_bad_buffers_are_named(options: dict[str, Any], message: str):
         attack(model, gradient, **options)
 
 
+@pytest.mark.parametrize(("momentum", "counted"), [(0.0, 1), (None, 0)])
+def test_statistics_that_do_not_move_are_named(momentum: float | None, counted: int):
+    model, x, y = drawn(0, 12, 60, 5)
+    model[1].momentum = momentum
+    gradient, after = step(model, x, y)
+    after["1.num_batches_tracked"] = torch.tensor(counted)
+    with pytest.raises(InputError, match="do not move; they say nothing of the batch"):
+        attack(model, gradient, buffers_after=after)
+
+
 def test_buffers_that_the_model_already_has_are_named():
     model, x, y = drawn(0, 12, 150, 5)
     gradient, after = step(model, x, y)

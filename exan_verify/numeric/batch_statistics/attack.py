@@ -51,7 +51,8 @@ is left of these less their means and less their share along zhat may be a hundr
 _NEAREST = 0.25
 _ROUNDS = 12
 _UNSURE = 0.15
-"""Share of the neurons that are left out of a fit until patterns stay."""
+"""Share of the neurons that are left out of a fit until patterns stay: with an input a hundredth off, few
+neurons beyond are in another state, and the equations are several times as many as the unknowns."""
 
 _SAME = 1e-2
 """Relative distance below which two fits are of one sample."""
